@@ -24,11 +24,13 @@ Section memory_section() {
                 .only_how_to_run(),
             // Moves memory only: every step has the same bits.
             key("offload_weights", &C::offload_weights,
-                "Blocks whose weights and gradients are in pinned host memory: 6 bytes per parameter (2 if frozen). A "
-                "block comes to the GPU while the one before it computes; some 12,000 tokens or more per micro-step "
+                "Blocks whose weights and gradients are in pinned host memory: 6 bytes per parameter (2 if frozen, "
+                "less "
+                "with base_quantization). A block comes to the GPU while the one before it computes; some 12,000 "
+                "tokens or more per micro-step "
                 "hide the copies. Embedding, head and the optimizer's state (offload_optimizer) stay. Results stay the "
                 "same. true: all blocks; a number: of this number of blocks, spread over the model. On one rank, "
-                "without muon and base_quantization.")
+                "without muon.")
                 .only_how_to_run(),
             key("fit", &C::fit,
                 "auto: if the run needs more memory than there is, choose the settings with which it fits and is "

@@ -232,9 +232,6 @@ void settle_run(Config& c, Rules& rules) {
                  "optim muon needs its state on the GPU: leave out offload_optimizer, or use adamw");
     rules.expect(!muon || c.offload_weights.count == 0, {"offload_weights", "optim"},
                  "optim muon needs all weights on the GPU: leave out offload_weights, or use adamw");
-    rules.expect(c.base_quantization == BaseQuantization::none || c.offload_weights.count == 0,
-                 {"offload_weights", "base_quantization"},
-                 "offload_weights moves weights in bf16: leave out base_quantization, or offload_weights");
     rules.expect(muon || c.muon_momentum == Config().muon_momentum, {"muon_momentum", "optim"},
                  "muon_momentum is for optim muon");
     rules.expect(c.optim == Optim::adamw || c.optim_dtype == DType::f32, {"optim_dtype", "optim"},

@@ -55,8 +55,7 @@ Configs more_offloaded_inputs(const Config& c, const FitSubject& subject) {
 }
 
 Configs more_offloaded_weights(const Config& c, const FitSubject& subject) {
-    if (subject.device == Device::cpu || subject.ranks > 1 || c.optim == Optim::muon || c.eval_table_size > 0 ||
-        c.base_quantization != BaseQuantization::none)
+    if (subject.device == Device::cpu || subject.ranks > 1 || c.optim == Optim::muon || c.eval_table_size > 0)
         return {};
     const int64_t most = subject.model.num_hidden_layers;
     return with_each(c, more_blocks(c.offload_weights.count, most), [&](Config& to, int64_t blocks) {

@@ -38,13 +38,11 @@ const Change changes[] = {
     },
     [](Config& c, const FitSubject&) -> std::string {
         if (c.finetuning_type != Finetuning::lora || c.base_quantization != BaseQuantization::none) return {};
-        if (c.offload_weights.count > 0) return {};
         c.base_quantization = BaseQuantization::fp8;
         return "base_quantization=fp8";
     },
     [](Config& c, const FitSubject&) -> std::string {
         if (c.finetuning_type != Finetuning::lora || c.base_quantization == BaseQuantization::nf4) return {};
-        if (c.offload_weights.count > 0) return {};
         c.base_quantization = BaseQuantization::nf4;
         return "base_quantization=nf4";
     },

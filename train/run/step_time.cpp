@@ -144,14 +144,15 @@ class Prediction {
     double forward_flops() const { return 2 * block_weights() * amounts_.tokens / micro_steps_; }
     double forward_attention() const { return forward_attention_seconds(amounts_.pairs / layers_ / micro_steps_); }
 
+    double bytes_of_a_weight() const { return !o_.base_code ? 2 : o_.base_code == WeightCode::nf4 ? 0.52 : 1; }
     /// Hosted blocks are spread over the model, so that others compute while one arrives (train/step/hosted_blocks.h).
     double weight_transfer() const {
         const double hosted = std::min(static_cast<double>(o_.offloaded_weights), layers_);
         if (hosted == 0) return 0;
-        const double weights = 2 * block_weights(),  // bytes
-            gradients = 4 * (o_.lora     ? 0
-                             : o_.freeze ? static_cast<double>(trained_.count()) / layers_
-                                         : block_weights());
+        const double weights = bytes_of_a_weight() * block_weights(),
+                     gradients = 4 * (o_.lora     ? 0
+                                      : o_.freeze ? static_cast<double>(trained_.count()) / layers_
+                                                  : block_weights());
         const auto exposed = [&](double bytes, double compute) {
             return hosted * std::max(bytes / rates_.bus - compute * layers_ / hosted, 0.0);
         };

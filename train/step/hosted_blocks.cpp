@@ -14,9 +14,9 @@ std::vector<int64_t> spread_blocks(int64_t count, int64_t blocks) {
     return chosen;
 }
 
-std::vector<Range> ranges_of_blocks(const ParameterList& list, const std::vector<int64_t>& blocks) {
+std::vector<Range> ranges_of_blocks(const std::vector<LayerRange>& layers, const std::vector<int64_t>& blocks) {
     std::vector<Range> ranges;
-    for (const LayerRange& layer : layer_ranges(list))
+    for (const LayerRange& layer : layers)
         if (std::ranges::binary_search(blocks, layer.layer)) ranges.push_back({layer.begin, layer.end});
     return ranges;
 }
@@ -25,7 +25,7 @@ HostedBlocks::Slots HostedBlocks::Slots::lay_out(Arena& device, const std::vecto
                                                  size_t count) {
     Slots s{.placed = array.placed, .ranges = std::vector<Range>(blocks.size())};
     if (!array.placed.has_hosted()) return s;
-    for (const LayerRange& layer : layer_ranges(array.list)) {
+    for (const LayerRange& layer : array.layers) {
         const auto found = std::ranges::lower_bound(blocks, layer.layer);
         if (found != blocks.end() && *found == layer.layer)
             s.ranges[static_cast<size_t>(found - blocks.begin())] = {layer.begin, layer.end};

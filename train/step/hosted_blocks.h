@@ -23,14 +23,14 @@ namespace colonnade {
 
 /// `count` of `blocks` blocks, spread evenly, so that others compute between them while they arrive; ascending.
 std::vector<int64_t> spread_blocks(int64_t count, int64_t blocks);
-/// The elements of these blocks in the flat buffer of a list, in the order of the buffer; without blocks that have none.
-std::vector<Range> ranges_of_blocks(const ParameterList& list, const std::vector<int64_t>& blocks);
+/// The elements of these blocks in a flat array with these layers, in its order; without blocks that have none.
+std::vector<Range> ranges_of_blocks(const std::vector<LayerRange>& layers, const std::vector<int64_t>& blocks);
 
 class HostedBlocks {
   public:
-    /// A flat array, and which parameters it has.
+    /// A flat array, and what of it each layer has.
     struct Array {
-        const ParameterList& list;
+        std::vector<LayerRange> layers;
         const PlacedArray& placed;
     };
 

@@ -40,9 +40,9 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
                             options_, sync_)),
       state_end_(arena_.mark()),
       host_state_end_(host_.mark()) {
-    require(hosted_blocks_.empty() || (options.sync.ranks == 1 && !sync_.options().communicator &&
-                                       !options.muon_momentum && !options.base_code),
-            "blocks in host memory on several ranks, with Muon or with quantised weights");
+    require(
+        hosted_blocks_.empty() || (options.sync.ranks == 1 && !sync_.options().communicator && !options.muon_momentum),
+        "blocks in host memory on several ranks or with Muon");
     check_fp8(config, options);
     state_.blocks.use(&transfers_);
     const auto& lora = options_.lora;
@@ -65,7 +65,10 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
     };
     ModelParameters weights;
     add_views(base_parameters_, on_device(state_.base, slot_of(0)), weights);
-    add_quantised(quantised_parameters_, state_.quantised, weights);
+    std::vector<QuantisedMatrix> matrices;
+    for (size_t i = 0; i < state_.quantised.size(); ++i)
+        matrices.push_back(state_.quantised.matrix(i, on_device(state_.quantised.bytes(), slot_of(2))));
+    add_quantised(quantised_parameters_, matrices, weights);
     add_trained(state_.weights, slot_of(1), weights);
     model_ = std::make_unique<Transformer>(config_, weights);
     begin_mismatched();
@@ -135,7 +138,9 @@ void Learner::fill_base(const std::function<void(const Parameter&, const Tensor&
         if (options_.base_code && entry_of(p.role).is_projection_weight()) {
             const Tensor values = buffer.tensor().slice(0, 0, p.size());
             load(p, values);
-            quantise({.out = state_.quantised[next++], .in = values, .name = p.name.c_str(), .gpu = options_.gpu});
+            const QuantisedMatrix m = state_.quantised.stored(next++);
+            Gpu* const gpu = m.codes.device == Device::cuda ? options_.gpu : nullptr;
+            quantise({.out = m, .in = values, .name = p.name.c_str(), .gpu = gpu});
         } else {
             const Parameter& kept = options_.base_code ? *base_parameters_.named(p.name) : p;
             const HostCopy host = HostCopy::to_fill(options_.gpu, state_.base.slice(kept.begin, kept.end()));

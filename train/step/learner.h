@@ -26,6 +26,7 @@
 #include "train/optimizer/muon.h"
 #include "train/step/gradient_sync.h"
 #include "train/step/hosted_blocks.h"
+#include "train/step/quantised_base.h"
 #include "train/step/sample_noise.h"
 #include "train/step/state_array.h"
 
@@ -54,8 +55,8 @@ struct LearnerOptions {
     std::optional<double> muon_momentum{};
     bool fp8 = false;  ///< the linear layers of blocks multiply in e4m3 (layers/fp8_product.h)
     Recompute recompute = Recompute::none;
-    /// Blocks whose weights and gradients are in host memory (train/step/hosted_blocks.h). Alone on one rank, without Muon
-    /// and quantised weights.
+    /// Blocks whose weights and gradients are in host memory (train/step/hosted_blocks.h). Alone on one rank, without
+    /// Muon.
     int64_t offloaded_weights = 0;
     int64_t offloaded_activations = 0;               ///< ActivationLayout::offloaded
     int64_t mlp_tile = ActivationLayout().mlp_tile;  ///< smaller in tests
@@ -241,8 +242,8 @@ class Learner {
   private:
     /// Memory that all steps use. It is laid out once, before the memory that batches share.
     struct State {
-        PlacedArray base;                        ///< LoRA, frozen layers
-        std::vector<QuantisedMatrix> quantised;  ///< in the order of quantised_parameters()
+        PlacedArray base;         ///< LoRA, frozen layers
+        QuantisedBase quantised;  ///< quantised_parameters()
         PlacedArray weights, gradients;
         HostedBlocks blocks;
         PlacedArray low;  ///< GPU: the halves below the weights that this rank keeps state of

@@ -83,15 +83,18 @@ Learner::State Learner::State::lay_out(Arena& arena, Arena& host, const Lists& l
         return PlacedArray::lay_out(arena, host, what, dtype, count, in_host);
     };
     if (lists.base.size() > 0)
-        s.base = place("frozen weights", compute, lists.base.size(), ranges_of_blocks(lists.base, hosted_blocks));
-    for (const Parameter& p : lists.quantised.all())
-        s.quantised.push_back(QuantisedMatrix::lay_out(arena, "frozen weights", *o.base_code, p.shape[0], p.shape[1]));
+        s.base = place("frozen weights", compute, lists.base.size(),
+                       ranges_of_blocks(layer_ranges(lists.base), hosted_blocks));
+    if (o.base_code) s.quantised = QuantisedBase::lay_out(arena, host, lists.quantised, *o.base_code, hosted_blocks);
     // Adapters are small: they stay on the device.
-    const std::vector<Range> of_blocks = o.lora ? std::vector<Range>() : ranges_of_blocks(parameters, hosted_blocks);
+    const std::vector<LayerRange> layers = layer_ranges(parameters);
+    const std::vector<Range> of_blocks = o.lora ? std::vector<Range>() : ranges_of_blocks(layers, hosted_blocks);
     s.weights = place(o.lora ? "adapters" : "weights", compute, n, of_blocks);
     if (o.training) s.gradients = place("gradients", master, n, of_blocks);
-    s.blocks = HostedBlocks::lay_out(arena, hosted_blocks, {{lists.base, s.base}, {parameters, s.weights}},
-                                     {parameters, s.gradients});
+    s.blocks = HostedBlocks::lay_out(
+        arena, hosted_blocks,
+        {{layer_ranges(lists.base), s.base}, {layers, s.weights}, {s.quantised.layers(), s.quantised.bytes()}},
+        {layers, s.gradients});
     s.step_sums = arena.tensor("workspace", DType::f64, {LossSums::count + 3});
     s.eval_sums = arena.tensor("workspace", DType::f64, {LossSums::count});
     if (o.objective->needs_mismatched()) s.mismatched = arena.tensor("workspace", DType::f64, {1});

@@ -153,8 +153,6 @@ TEST(ConfigErrors, RulesBetweenKeys) {
          "c.yaml:5:20: optim muon needs its state on the GPU: leave out offload_optimizer, or use adamw"},
         {"optim: muon\noffload_weights: 3",
          "c.yaml:5:18: optim muon needs all weights on the GPU: leave out offload_weights, or use adamw"},
-        {"finetuning_type: lora\nbase_quantization: nf4\noffload_weights: true",
-         "c.yaml:6:18: offload_weights moves weights in bf16: leave out base_quantization, or offload_weights"},
         {"val_size: 0.1\neval_strategy: epoch\neval_table_size: 3\noffload_weights: true",
          "c.yaml:6:18: eval_table_size answers prompts with weights that are on the GPU: leave out one of "
          "eval_table_size and offload_weights"},

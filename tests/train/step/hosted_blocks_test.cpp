@@ -149,6 +149,19 @@ TEST_P(HostedBlocksTest, GiveTheSameBitsToAdapters) {
     expect_equal_bits(o, fill_both);
 }
 
+// Codes and scales arrive as weights do. Products take some of them as they are.
+TEST_P(HostedBlocksTest, GiveTheSameBitsWithABaseInFewerBits) {
+    LearnerOptions o = options({0, 0});
+    o.lora = lora_of({"q_proj", "down_proj"});
+    for (const auto& [code, fp8] :
+         {std::pair(WeightCode::nf4, false), {WeightCode::fp8, false}, {WeightCode::fp8, true}}) {
+        SCOPED_TRACE(fmt::format("{} {}", name_of(code), fp8));
+        o.base_code = code;
+        o.fp8 = fp8;
+        expect_equal_bits(o, fill_both);
+    }
+}
+
 // The last two blocks, and one matrix of all: a block has a frozen part, a trained one, or both.
 TEST_P(HostedBlocksTest, GiveTheSameBitsToAPartOfTheModel) {
     LearnerOptions o = options({0, 0});
@@ -161,14 +174,21 @@ TEST_P(HostedBlocksTest, GiveTheSameBitsToAPartOfTheModel) {
 // Between the plans of the device and of the host moves what the blocks have, but for the slots.
 TEST_P(HostedBlocksTest, ArePlanned) {
     const Device device = GetParam() == DType::bf16 ? Device::cuda : Device::cpu;
-    const auto groups = [&](int64_t blocks) {
+    const auto groups = [&](LearnerOptions o, int64_t blocks) {
         std::map<std::string, size_t> bytes;
-        for (const Arena& plan : {Learner::plan(model_, options({blocks, 0}), device),
-                                  Learner::host_plan(model_, options({blocks, 0}), device)})
+        o.offloaded_weights = blocks;
+        for (const Arena& plan : {Learner::plan(model_, o, device), Learner::host_plan(model_, o, device)})
             for (const auto& [group, size] : plan.groups()) bytes[group] += size;
         return bytes;
     };
-    const std::map<std::string, size_t> none = groups(0), some = groups(3), all = groups(layers);
+    LearnerOptions narrow = options({0, 0});
+    narrow.lora = lora_of();
+    narrow.base_code = WeightCode::nf4;
+    EXPECT_NEAR(static_cast<double>(groups(narrow, layers).at("frozen weights") +
+                                    groups(narrow, layers).at("frozen weights (host)")),
+                static_cast<double>(groups(narrow, 0).at("frozen weights")), 4 * Arena::alignment);
+    const std::map<std::string, size_t> none = groups(options({0, 0}), 0), some = groups(options({0, 0}), 3),
+                                        all = groups(options({0, 0}), layers);
     EXPECT_FALSE(none.contains("weights (host)"));
     for (const auto& hosted : {some, all})
         for (const char* what : {"weights", "gradients"})
