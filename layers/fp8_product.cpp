@@ -129,6 +129,7 @@ void product_on_gpu(const Context& ctx, const Fp8Product& args) {
     const Tensor weight = room.weight.slice(0, 0, columns * depth).view({columns, depth});
     const int64_t across = whole_fours(groups_of(depth)), down = groups_of(columns);
     const Tensor weight_scales = room.weight_scales.slice(0, 0, down * across).view({down, across});
+    if (across > groups_of(depth)) clear(ctx, weight_scales);  // no scale is left from another product
     {
         const PhaseTimer timer(ctx, "quantise");
         cuda::quantise_rows(ctx, {.codes = in.codes,
@@ -203,10 +204,10 @@ bool fp8_takes(std::span<const QuantisedMatrix> matrices) {
            std::ranges::all_of(matrices.first(matrices.size() - 1), whole_blocks);
 }
 
-std::string why_no_fp8_products(const Gpu& gpu) {
-    if (gpu.compute_capability() != 90)
-        return fmt::format("this GPU has compute capability {}.{}, expected 9.0 (Hopper)",
-                           gpu.compute_capability() / 10, gpu.compute_capability() % 10);
+std::string why_no_fp8_products(int compute_capability) {
+    if (compute_capability != 90)
+        return fmt::format("this GPU has compute capability {}.{}, expected 9.0 (Hopper)", compute_capability / 10,
+                           compute_capability % 10);
     if (!cuda::gemm_takes_fp8()) return "this build has CUDA before 12.9; build with a newer CUDA Toolkit";
     return "";
 }

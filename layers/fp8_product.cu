@@ -225,7 +225,8 @@ void weight_codes(const Context& ctx, const WeightCodes& args) {
         a.in_codes = args.matrix->codes.as<uint8_t>(), a.in_scales = args.matrix->scales.as<float>();
         return launch_blocks(ctx, args.transposed ? copy_codes<true> : copy_codes<false>, a);
     }
-    require(args.in.contiguous(), "weight_codes: {} is not contiguous", args.in);
+    require(args.in.contiguous() && has_packs(args.in),
+            "weight_codes: {}: expected rows of 8 elements, one after another", args.in);
     a.in = as_device<bf16>(args.in);
     launch_blocks(ctx, args.transposed ? round_weight<true> : round_weight<false>, a);
 }

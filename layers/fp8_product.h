@@ -5,8 +5,8 @@
 //
 // Operands are rounded to e4m3 times a scale: one scale for each 128 neighbours in a row of `in`, one for each 128 x 128
 // block of the weight, as DeepSeek-V3 does (arXiv 2412.19437, 3.3.2). A scale is the least power of two with which the
-// largest of its elements is at most 448, so that scaling rounds nothing, and what a token is rounded to depends on no
-// other token. Products are exact, sums are in f32. If an element is not finite, neither is what it adds to.
+// largest of its elements is at most 448, so that scaling rounds nothing. What a token is rounded to depends on no other
+// token; but the last bit of a number may decide about a rounding of 1/16 of it. Products are exact, sums are in f32. If an element is not finite, neither is what it adds to.
 //
 //     GPU   cuBLASLt 12.9 or newer on compute capability 9.0; both sizes of a weight are multiples of 16
 //     CPU   the same numbers in the dtype of the operands, by the product of that dtype: an emulation
@@ -32,7 +32,7 @@ struct Fp8Room {
         int64_t columns = 0;             ///< of `in` and of `out`
         int64_t weight = 0;              ///< elements
     };
-    static Fp8Room lay_out(Arena& arena, const char* group, DType dtype, const Largest& largest);
+    static Fp8Room lay_out(Arena& arena, const char* name, DType dtype, const Largest& largest);
 };
 
 /// That a linear layer multiplies in e4m3, and with what.
@@ -57,8 +57,8 @@ void fp8_product(const Context& ctx, const Fp8Product& args);
 /// Whether the matrices are in e4m3 and their scales are those of 128 x 128 blocks of all of them together.
 bool fp8_takes(std::span<const QuantisedMatrix> matrices);
 
-/// Why the GPU, or the libraries of this build, cannot do it; empty if they can.
-std::string why_no_fp8_products(const Gpu& gpu);
+/// Why a GPU of this compute capability (90 for 9.0), or the libraries of this build, cannot do it; empty if they can.
+std::string why_no_fp8_products(int compute_capability);
 
 // --- The numbers ------------------------------------------------------------------------------------------------------
 
@@ -72,7 +72,7 @@ COLONNADE_HOST_DEVICE inline uint32_t fp8_scale_bits(uint32_t largest) {
     const int exponent = static_cast<int>(largest >> 23) - 8 + ((largest & 0x7fffffu) > 0x600000u ? 1 : 0);
     return static_cast<uint32_t>(exponent < 1 ? 1 : exponent) << 23;
 }
-/// One over such a scale, as bits.
+/// One over such a scale, as bits; of NaN any number.
 COLONNADE_HOST_DEVICE inline uint32_t fp8_inverse_bits(uint32_t scale) {
     return (254u << 23) - scale;
 }

@@ -287,9 +287,9 @@ void quantise(const Quantise& args) {
     }
     dispatch_float(values.dtype, [&]<typename T>() {
         const T* const from = args.in.as<T>();
-        if (args.out.code == WeightCode::nf4 ? quantise_nf4(args.out, from) : quantise_fp8(args.out, from)) return;
+        if (into.code == WeightCode::nf4 ? quantise_nf4(into, from) : quantise_fp8(into, from)) return;
         fail(Exit::data, "{}: {} of {} weights are not finite numbers; fewer bits cannot hold them", args.name,
-             count_not_finite(from, args.in.numel()), args.in.numel());
+             count_not_finite(from, into.numel()), into.numel());
     });
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-// Matrices of a frozen base in fewer bits. They are widened into a buffer before a product reads them.
+// Matrices of a frozen base in fewer bits. They are widened into a buffer before a product reads them,
+// or a product in e4m3 takes the codes of fp8 as they are (layers/fp8_product.h).
 //
 //   nf4   QLoRA's 4 bits (arXiv 2305.14314), in the layout of bitsandbytes. 64 neighbours in memory share a scale, their
 //         largest absolute value; an element is a quantile of the normal distribution times that. The scales less their

@@ -65,6 +65,8 @@ int check(const Session& session, int64_t packs) {
                                 : session.config.rows() == RowKind::taught ? "targets"
                                 : session.config.rows() == RowKind::scored ? "by which the loss is divided"
                                                                            : "answers";
+    if (session.config.compute == Compute::fp8)
+        fmt::print("note: compared without compute: fp8, whose roundings are larger than what this looks for\n");
     fmt::print("{} packs, {} samples, {}\n", packed.size(), separate.size(),
                pairs > 0 ? fmt::format("{} pairs", pairs) : fmt::format("{:.0f} {}", total, learned));
     fmt::print("loss      packed {:.7f}, separate {:.7f}: relative difference {:.1e}\n", a.loss.mean(), b.loss.mean(),

@@ -93,7 +93,7 @@ Section lora_section() {
                 key("base_quantization", &C::base_quantization,
                     "How the weights of the base's linear layers are kept: none: in bf16; fp8: in 8 bits, with a scale "
                     "for each 128 x 128 block; nf4: in 4 bits, as QLoRA does. They are widened layer by layer to be "
-                    "used."),
+                    "used; with compute: fp8 products take codes of fp8 as they are."),
                 key("export_merged", &C::export_merged,
                     "At the end also write the model with its adapters merged in, to merged in output_dir.")
                     .only_how_to_run(),

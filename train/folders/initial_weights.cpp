@@ -8,6 +8,7 @@ namespace {
 
 void fill_base(const WeightFolder& model, Learner& learner) {
     learner.fill_base([&](const Parameter& p, const Tensor& into) {
+        require(model.has(p) || !entry_of(p.role).is_projection_weight(), "{} is missing", p.name);
         if (model.has(p)) model.read(p, into);
     });
 }

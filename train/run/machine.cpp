@@ -10,6 +10,7 @@
 #include "engine/device/gemm.h"
 #include "engine/device/human_units.h"
 #include "engine/device/version.h"
+#include "layers/fp8_product.h"
 
 namespace colonnade {
 namespace {
@@ -52,6 +53,9 @@ Device choose_device(const Config& config, const std::vector<CudaDevice>& device
     if (!usable)
         fail(Exit::config, "device: cuda, but device {} ({}) is an sm_{}: the kernels need sm_80 or newer", index,
              devices[index].name, devices[index].compute_capability);
+    if (const std::string why = why_no_fp8_products(devices[index].compute_capability);
+        config.compute == Compute::fp8 && !why.empty())
+        fail(Exit::config, "compute: fp8: {}; use compute: bf16", why);
     return Device::cuda;
 }
 

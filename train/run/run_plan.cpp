@@ -248,9 +248,10 @@ std::string plan_text(const PlannedRun& run, const PlanView& view) {
     std::string notes;
     for (const std::string& notice : session.notices) notes += fmt::format("note: {}\n", notice);
     if (session.device == Device::cuda && !has_gpu(c.device_index))
-        notes +=
-            "note: no GPU was seen here; this is the plan for one of compute capability 8.0 or newer whose memory "
-            "holds the peak below, and about 1 GiB for CUDA and its libraries\n";
+        notes += fmt::format(
+            "note: no GPU was seen here; this is the plan for one of compute capability {} whose memory holds the peak "
+            "below, and about 1 GiB for CUDA and its libraries\n",
+            c.compute == Compute::fp8 ? "9.0" : "8.0 or newer");
     std::string text = model_lines(c, session.model);
     text += line("data", fmt::format("train {} samples, {} tokens; eval {} samples, {} tokens", train.size(),
                                      train.tokens(), eval.size(), eval.tokens()));

@@ -9,8 +9,8 @@ namespace {
 
 // Shares of a GPU's rates that training reaches: train/run/step_time.h.
 constexpr double product_share = 0.62, attention_share = 0.60, attention_backward_share = 0.52, memory_share = 0.8;
-/// How much faster products in e4m3 are, with the rounding of their operands and SwiGLU as an op of its own.
-constexpr double fp8_gain = 1.37;
+/// How much faster products in e4m3 are.
+constexpr double fp8_gain = 1.6;
 /// Floating-point operations of attention's backward, which computes the scores again, over those of its forward.
 constexpr double attention_backward = 2.5;
 
@@ -55,6 +55,7 @@ class Prediction {
     }
     bool trains_head() const { return o_.lora ? o_.lora->head : !o_.freeze; }
 
+    double forwards() const { return o_.reference == Reference::base ? 2 : 1; }
     double products() const {
         const StepWork work{.lora = o_.lora ? &*o_.lora : nullptr,
                             .reference_forward = o_.reference == Reference::base};
@@ -65,15 +66,13 @@ class Prediction {
         }
         if (o_.objective->answers() != Answers::none)
             flops += 2 * head_weights() * amounts_.targets;  // the logits again
-        const double passes = (o_.reference == Reference::base ? 2 : 1) + reach_;
-        const double of_blocks = std::min(2 * passes * block_weights() * layers_ * amounts_.tokens, flops);
+        const double of_blocks = 2 * (forwards() + reach_) * block_weights() * layers_ * amounts_.tokens;
         return product_seconds(flops - of_blocks) + block_seconds(of_blocks);
     }
 
     double attention() const {
         const double forward = forward_attention_seconds(amounts_.pairs);
-        const double passes = o_.reference == Reference::base ? 2 : 1;
-        return forward * (passes + reach_ * attention_backward * attention_share / attention_backward_share);
+        return forward * (forwards() + reach_ * attention_backward * attention_share / attention_backward_share);
     }
 
     /// Seconds of the second forward pass, or of the ops that bandwidth bounds.
@@ -95,12 +94,24 @@ class Prediction {
         const double chunks = std::ceil(amounts_.targets / micro_steps_ / static_cast<double>(o_.head_chunk));
         bytes += (trains_head() ? gradients : 2) * head_weights() * micro_steps_ * std::max(chunks - 1, 0.0);
         bytes += adapter_traffic() * amounts_.tokens * layers_;
-        if (o_.base_code) {  // read in 4 or 8 bits, written and read in 16
-            const double passes = o_.recompute == Recompute::block ? 3 : 2;
+        const double passes = o_.recompute == Recompute::block ? 3 : 2;
+        if (o_.fp8) bytes += rounding_traffic(passes);
+        if (o_.base_code && !takes_codes()) {  // read in 4 or 8 bits, written and read in 16
             bytes += (o_.base_code == WeightCode::nf4 ? 4.5 : 5) * block_weights() * layers_ * micro_steps_ * passes;
         }
         // The norm and the update read the gradient; the update reads and writes weight, lower half and moments.
         return bytes + trained * 4 + kept() * (4 + 2 * (2 + state_bytes_of_a_parameter()));
+    }
+
+    bool takes_codes() const { return o_.fp8 && o_.base_code == WeightCode::fp8; }
+    /// Bytes of operands that are read in bf16, or as codes, and written as codes; and of SwiGLU as an op of its own.
+    double rounding_traffic(double passes) const {
+        const auto query = static_cast<double>(m_.query_width()), qkv = static_cast<double>(m_.qkv_width());
+        const double inputs = 2 * hidden() + query, gradients = 2 * hidden() + qkv + 2 * ffn();
+        const double of_token =
+            3 * (inputs * (passes - 1) + ffn() + gradients) + (adapter_traffic() > 0 ? 0 : 16 * ffn());
+        const double of_weight = takes_codes() ? 2 : 3;
+        return of_token * amounts_.tokens * layers_ + of_weight * passes * block_weights() * layers_ * micro_steps_;
     }
 
     /// Bytes of one token in one block that adapters read, and add to; SwiGLU is an op of its own beside them.
@@ -138,8 +149,9 @@ class Prediction {
     /// Of a block and a micro-step.
     double forward_seconds() const { return block_seconds(forward_flops()) + forward_attention(); }
     double backward_seconds() const {
-        const double weight_gradients = o_.lora ? 0 : product_seconds(forward_flops()) + forward_attention();
-        return forward_seconds() * (o_.recompute == Recompute::block ? 2 : 1) + weight_gradients;
+        // Gradients of weights, and what attention takes longer than forward.
+        const double more = o_.lora ? 0 : product_seconds(forward_flops()) + forward_attention();
+        return forward_seconds() * (o_.recompute == Recompute::block ? 2 : 1) + more;
     }
     double forward_flops() const { return 2 * block_weights() * amounts_.tokens / micro_steps_; }
     double forward_attention() const { return forward_attention_seconds(amounts_.pairs / layers_ / micro_steps_); }

@@ -23,6 +23,7 @@ LearnerOptions options_for_checks(const Session& session, const BatchRoom& room,
     options.max_packs = room.packs;
     options.max_length = room.length;
     if (options.lora) options.lora->dropout = 0;
+    options.fp8 = false;
     return options;
 }
 

@@ -7,7 +7,7 @@
 namespace colonnade {
 
 /// The learner options of a run for batches of this size. Without dropout, because the dropped elements depend on the
-/// position of a sample in the batch.
+/// position of a sample in the batch, and without compute: fp8, with which a last bit decides about a rounding of 1/16.
 LearnerOptions options_for_checks(const Session& session, const BatchRoom& room, Gpu* gpu);
 
 /// What two layouts of a user's samples may differ by. f32: thousands of terms are summed in another order. bf16:

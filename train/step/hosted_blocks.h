@@ -4,7 +4,7 @@
 // forward as well as in backward. Gradients of a step stay in host memory between its micro-steps: they arrive before the
 // backward of their block, which adds to them, and leave after it.
 //
-// Bytes that move to the device for a parameter: 2 in forward (bf16), and in backward 2 and, after the first micro-step, 4 of
+// Bytes that move to the device for a parameter: 2 in forward (bf16; fewer of a base in fewer bits), and in backward 2 and, after the first micro-step, 4 of
 // its gradient; 4 leave at the same time. With T tokens in a micro-step forward takes 2 T floating-point operations for a
 // parameter, backward 4 T. So the copies are hidden if
 //

@@ -11,19 +11,6 @@
 #include "layers/unpaired_loss.h"
 
 namespace colonnade {
-namespace {
-
-void check_fp8(const ModelConfig& c, const LearnerOptions& o) {
-    if (!o.fp8 || !o.gpu) return;
-    std::string why = why_no_fp8_products(*o.gpu);
-    for (const int64_t width : {c.hidden_size, c.intermediate_size, c.query_width(), c.qkv_width()})
-        if (why.empty() && width % 16 != 0)
-            why = fmt::format("a linear layer of this model has a side of {}, expected a multiple of 16", width);
-    if (!why.empty()) fail(Exit::config, "compute: fp8: {}; use compute: bf16", why);
-}
-
-}  // namespace
-
 Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
     : config_(config),
       options_(options),
@@ -43,7 +30,6 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
     require(
         hosted_blocks_.empty() || (options.sync.ranks == 1 && !sync_.options().communicator && !options.muon_momentum),
         "blocks in host memory on several ranks or with Muon");
-    check_fp8(config, options);
     state_.blocks.use(&transfers_);
     const auto& lora = options_.lora;
     // Finds elements of an array on the device: in place, or in the slot of their block.

@@ -4,6 +4,16 @@
 
 namespace colonnade {
 
+/// Before anything is allocated, and without a GPU too.
+static void check_fp8(const ModelConfig& c, const LearnerOptions& o, Device device) {
+    if (!o.fp8 || device == Device::cpu) return;
+    std::string why = o.gpu ? why_no_fp8_products(o.gpu->compute_capability()) : "";
+    for (const int64_t width : {c.hidden_size, c.intermediate_size, c.query_width(), c.qkv_width()})
+        if (why.empty() && width % 16 != 0)
+            why = fmt::format("a linear layer of this model has a side of {}, expected a multiple of 16", width);
+    if (!why.empty()) fail(Exit::config, "compute: fp8: {}; use compute: bf16", why);
+}
+
 Learner::Workspace Learner::Workspace::lay_out(Arena& arena, const ModelConfig& config, const LearnerOptions& o,
                                                const BatchShape& shape, Pass pass, int64_t lowest) {
     const ActivationLayout acts = layout(o, arena.device(), shape, pass, lowest);
@@ -34,6 +44,7 @@ ActivationLayout Learner::Workspace::layout(const LearnerOptions& o, Device devi
 }
 
 std::pair<Arena, Arena> Learner::plans(const ModelConfig& config, const LearnerOptions& options, Device device) {
+    check_fp8(config, options, device);
     Arena arena(device), host(Device::cpu);
     const ParameterList parameters = trained_parameters(config, options),
                         base = colonnade::base_parameters(config, options),

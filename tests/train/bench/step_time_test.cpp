@@ -73,6 +73,10 @@ TEST(StepTime, IsThatOfMeasuredSteps) {
                .fp8 = true,
                .recompute = Recompute::selective};
     expect_seconds(3.85, predict_step(seven, options, 4, of_documents(seven, 65536, 400), h200));
+    options.max_packs = 1;
+    options.moments = DType::f32;
+    const ModelConfig three = model_shape("qwen2.5-3b");
+    expect_seconds(1.93, predict_step(three, options, 8, of_documents(three, 65536, 400), h200));
 
     // One document in each of 32 rows, four times.
     const ModelConfig qwen = model_shape("qwen2.5-1.5b");

@@ -1,5 +1,5 @@
-// compute: fp8. What a token is rounded to does not depend on its row, so that packed equals separate as ever; and the
-// gradients are near those of exact products. (That bits do not depend on what is recomputed: mlp_tiles_test.cpp.)
+// compute: fp8. What a token is rounded to does not depend on its row: in double, packed equals separate. Gradients are
+// near those of exact products. (That bits do not depend on what is recomputed: mlp_tiles_test.cpp.)
 
 #include <gtest/gtest.h>
 
@@ -14,7 +14,8 @@ struct Fp8Compute : testing::TestWithParam<std::tuple<Architecture, DType>> {
     void SetUp() override {
         if (dtype() != DType::bf16) return;
         if (!test_gpu()) GTEST_SKIP() << "no CUDA device";
-        if (const std::string why = why_no_fp8_products(*test_gpu()); !why.empty()) GTEST_SKIP() << why;
+        if (const std::string why = why_no_fp8_products(test_gpu()->compute_capability()); !why.empty())
+            GTEST_SKIP() << why;
     }
     /// Of gradients, relative. Rounding to e4m3 moves an operand by up to 1/16, by 1/40 in the mean; a gradient in the
     /// lower of two layers went through some twenty roundings.
@@ -62,6 +63,7 @@ TEST_P(Fp8Compute, GradientsAreNearTheExactOnes) {
     EXPECT_LE(from_exact, far);
     EXPECT_GT(from_exact, 2 * distance(plain.gradients, expected.gradients));  // it does round
     EXPECT_NEAR(found.sums.nll, expected.sums.nll, 5e-3 * expected.sums.nll);
+    if (dtype() == DType::f64) return;
     // A GPU rounds what the emulation in double rounds.
     const Outcome emulated = run(*tiny_learner(config(), DType::f64, 2, 256, {.fp8 = true}), rows, total);
     EXPECT_LT(distance(found.gradients, emulated.gradients), from_exact);

@@ -27,7 +27,11 @@ LoraSettings dropping(std::set<std::string> targets = {}) {
 class MlpTiles : public testing::TestWithParam<std::tuple<Case, DType>> {
   protected:
     void SetUp() override {
-        if (on_gpu() && !test_gpu()) GTEST_SKIP() << "no CUDA device";
+        if (!on_gpu()) return;
+        if (!test_gpu()) GTEST_SKIP() << "no CUDA device";
+        if (const std::string why = why_no_fp8_products(test_gpu()->compute_capability());
+            std::get<Case>(GetParam()).fp8 && !why.empty())
+            GTEST_SKIP() << why;
     }
     static DType dtype() { return std::get<DType>(GetParam()); }
     static bool on_gpu() { return dtype() == DType::bf16; }

@@ -156,6 +156,7 @@ TEST_P(HostedBlocksTest, GiveTheSameBitsWithABaseInFewerBits) {
     for (const auto& [code, fp8] :
          {std::pair(WeightCode::nf4, false), {WeightCode::fp8, false}, {WeightCode::fp8, true}}) {
         SCOPED_TRACE(fmt::format("{} {}", name_of(code), fp8));
+        if (fp8 && o.gpu && !why_no_fp8_products(o.gpu->compute_capability()).empty()) continue;
         o.base_code = code;
         o.fp8 = fp8;
         expect_equal_bits(o, fill_both);
