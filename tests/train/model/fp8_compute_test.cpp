@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/answer_trees.h"
+#include "tests/support/expect_error.h"
 #include "tests/support/step_outcome.h"
 #include "tests/support/tiny_lora.h"
 
@@ -98,6 +99,16 @@ TEST(Fp8ComputePlan, HasRoomForOneProduct) {
                   weight = std::max(2 * config.intermediate_size, config.qkv_width()) * config.hidden_size;
     EXPECT_GE(more, codes + weight);
     EXPECT_LE(more, codes * 33 / 32 + weight + (64 << 10));
+}
+
+// Without a GPU, too: before anything is allocated.
+TEST(Fp8ComputePlan, RefusesSidesThatAGpuCannotMultiply) {
+    const LearnerOptions options{.max_length = 64, .fp8 = true};
+    expect_error(
+        Exit::config,
+        "compute: fp8: a linear layer of this model has a side of 12, expected a multiple of 16; use compute: bf16",
+        [&] { Learner::plan(tiny_config(Architecture::llama), options, Device::cuda); });
+    Learner::plan(tiny_config(Architecture::llama), options, Device::cpu);
 }
 
 }  // namespace
