@@ -36,33 +36,16 @@ Key<Config> datasets_key(const char* name, std::vector<DatasetSpec> Config::*fie
     return key;
 }
 
-Key<DatasetSpec> split_key() {
-    Key<DatasetSpec> split =
-        key("split", &DatasetSpec::split,
-            "Part of the data: the files of a folder that belong to a split, and which of their rows, as in train, "
-            "train[:1000] or train[10%:].")
-            .default_is("all rows; of a folder with several splits train, in eval_datasets an error");
-    split.read = [read = split.read](const ConfigNode& node, const std::string& label, DatasetSpec& dataset,
-                                     Reading& reading) {
+/// A key whose text, unless it is empty, has one of some forms.
+template <typename Parse>
+Key<DatasetSpec> in_forms(Key<DatasetSpec> key, std::string DatasetSpec::*field, const char* forms, Parse parse) {
+    key.read = [=, read = key.read](const ConfigNode& node, const std::string& label, DatasetSpec& dataset,
+                                    Reading& reading) {
         read(node, label, dataset, reading);
-        if (!dataset.split.empty() && !parse_split(dataset.split))
-            reading.problems.add(node.where, "{}: expected {}, found {}", label, split_forms, node.found());
+        if (!(dataset.*field).empty() && !parse(dataset.*field))
+            reading.problems.add(node.where, "{}: expected {}, found {}", label, forms, node.found());
     };
-    return split;
-}
-
-Key<DatasetSpec> keep_key() {
-    Key<DatasetSpec> keep = key("keep", &DatasetSpec::keep,
-                                "Which answers of scored rows are learned: best, the one with the highest score, or "
-                                "above and a number, every answer with a greater score.")
-                                .default_is("none");
-    keep.read = [read = keep.read](const ConfigNode& node, const std::string& label, DatasetSpec& dataset,
-                                   Reading& reading) {
-        read(node, label, dataset, reading);
-        if (!dataset.keep.empty() && !parse_keep(dataset.keep))
-            reading.problems.add(node.where, "{}: expected {}, found {}", label, keep_forms, node.found());
-    };
-    return keep;
+    return key;
 }
 
 /// Other trainers' word for the model's own template.
@@ -86,14 +69,22 @@ std::vector<Key<DatasetSpec>> dataset_keys() {
             "Maps the expected field names to those in the file, for example {prompt: question}."),
         key("ignore_columns", &D::ignore_columns,
             "Keys of the file that are read as if they were not there, for example [label]."),
-        split_key(),
+        in_forms(key("split", &D::split,
+                     "Part of the data: the files of a folder that belong to a split, and which of their rows, as in "
+                     "train, train[:1000] or train[10%:].")
+                     .default_is("all rows; of a folder with several splits train, in eval_datasets an error"),
+                 &D::split, split_forms, parse_split),
         key("max_samples", &D::max_samples, "Read only the first rows, at most this many; 0: all.", from_to(0, 1e15)),
         key("weight", &D::weight,
             "How often a sample is taken in an epoch: 2 takes each twice, 0.5 a fixed half that data_seed draws.",
             {.low = 0, .high = 1000, .low_excluded = true}),
         key("chat_template", &D::chat_template, "Template that renders its chats.", chat_templates())
             .default_is("chat_template"),
-        keep_key(),
+        in_forms(key("keep", &D::keep,
+                     "Which answers of scored rows are learned: best, the one with the highest score, or above and a "
+                     "number, every answer with a greater score.")
+                     .default_is("none"),
+                 &D::keep, keep_forms, parse_keep),
     };
 }
 

@@ -21,7 +21,7 @@ class QuantisedBase {
     size_t size() const { return matrices_.size(); }
     /// The matrix of the list's parameter i, whose bytes `find` finds.
     QuantisedMatrix matrix(size_t i, const FlatElements& find) const;
-    /// The same where it is stored.
+    /// The same matrix, in the memory that stores it.
     QuantisedMatrix stored(size_t i) const;
 
   private:
